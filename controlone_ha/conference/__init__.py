@@ -1,0 +1,1 @@
+"""Conference Server: the controller of an Asterisk over ARI, owner of its calls."""

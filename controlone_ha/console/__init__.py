@@ -1,0 +1,1 @@
+"""Console-side failover client: keeps an operator position on one server that serves it."""

@@ -1,0 +1,1 @@
+"""Decisions: pure functions and data. No socket, no clock, no operating system."""

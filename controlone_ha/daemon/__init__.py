@@ -1,0 +1,1 @@
+"""The HA daemon: composition root and loop around the pure core."""

@@ -1,0 +1,1 @@
+"""Local services of a node: started, stopped, watched and asked."""

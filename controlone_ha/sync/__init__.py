@@ -1,0 +1,1 @@
+"""What nodes synchronise: files (config, jobs, recordings, sounds) and the database."""
