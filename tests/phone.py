@@ -322,7 +322,7 @@ class Phone(asyncio.DatagramProtocol):
         self._number += 1
         dialog = Dialog(f"{self._number}-{self.port}@phone", "", (host, port))
         dialog.is_caller = True
-        dialog.local = f"<{self.uri}>;tag=c{self._number}{self.port}"
+        dialog.local = f"{ODD_NAME} <{self.uri}>;tag=c{self._number}{self.port}"
         dialog.remote = f"<sip:{number}@{host}:{port}>"
         dialog.target = f"sip:{number}@{host}:{port}"
         self.calls.append(dialog)
@@ -544,7 +544,7 @@ def header(text: str, name: str) -> str:
 
 def uri_of(value: str) -> str:
     """Return the URI of a name-addr."""
-    found = re.search(r"<([^>]*)>", value)
+    found = re.search(r"<([^<>]*)>[^<>]*$", value)
     return found[1] if found else value
 
 
@@ -560,6 +560,9 @@ def media_address(text: str) -> tuple[str, int] | None:
     port = re.search(r"^m=audio (\d+)", text, re.MULTILINE)
     return (host[1], int(port[1])) if host and port else None
 
+
+ODD_NAME = r'"Desk | \"two\" <2>"'
+"""What every caller is called: as odd as a display name may be (RFC 3261, section 25.1)."""
 
 REASONS = {
     180: "Ringing",

@@ -159,7 +159,11 @@ class AriEngine:
     async def dialog(self, leg: str) -> Dialog:
         """Return the identifiers of the dialog of a party that was called and has answered."""
         call_id = self._call_ids.pop(leg, "") or await self._evaluate(leg, CALL_ID_EXPRESSION)
-        dialog = callee_dialog(await self._evaluate(leg, CALLEE_EXPRESSION), call_id)
+        try:
+            dialog = callee_dialog(await self._evaluate(leg, CALLEE_EXPRESSION), call_id)
+        except ValueError as error:
+            log.warning("the dialog of %s is not understood: %s", leg, error)
+            return Dialog(call_id=call_id)
         # Proxies are rare: the second is asked for when there is a first.
         for number in range(2, MAX_ROUTES + 1):
             if len(dialog.route_set) < number - 1:
@@ -324,8 +328,8 @@ def _started(raw: JsonObject) -> Event | None:
     if len(arguments) > 1:
         try:
             dialog = caller_dialog(base64.b64decode(arguments[1], validate=True).decode())
-        except (binascii.Error, ValueError):
-            log.warning("the dialog of %s is not understood", channel["id"])
+        except (binascii.Error, ValueError) as error:
+            log.warning("the dialog of %s is not understood: %s", channel["id"], error)
     return Offered(
         leg=str(channel["id"]),
         number=str(channel["dialplan"]["exten"]),

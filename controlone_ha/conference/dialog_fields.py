@@ -1,9 +1,11 @@
 """What Asterisk tells of a dialog: the dialplan expressions that ask for it, and their answers.
 
 All fields of one question come as one text, joined by ``|``, which no SIP token or URI holds. The
-addresses of both ends come last, as a display name may hold it. Each ``CHANNEL(pjsip,…)`` and each
-header costs Asterisk a change of threads, so no more is asked than is needed: of a party that was
-called, From and To of its 200 hold both URIs and both tags.
+addresses of both ends come last, as a display name may hold it. Asterisk writes a backslash before
+quotes and backslashes of the dialog's URIs and tags, but not of headers.
+
+Each ``CHANNEL(pjsip,…)`` and each header costs Asterisk a change of threads, so no more is asked
+than is needed: of a party that was called, From and To of its 200 hold both URIs and both tags.
 
 Source: RFC 3261 section 12 (dialogs), RFC 4028 (session timers).
 """
@@ -14,11 +16,17 @@ import re
 from collections.abc import Sequence
 
 from controlone_ha.conference.engine import Dialog
+from controlone_ha.sip.fields import Address, parse_address
 
 MAX_ROUTES = 6
 """Record-Route entries that are asked for: proxies between us and a party that was called."""
 
 _TWO_ADDRESSES = re.compile(r'((?:"(?:[^"\\]|\\.)*"|[^"|])*)\|(.*)', re.DOTALL)
+
+_ESCAPED = frozenset(
+    f"CHANNEL(pjsip,{name})"
+    for name in ("local_tag", "remote_tag", "target_uri", "request_uri", "local_uri", "remote_uri")
+)
 
 
 def _expression(fields: Sequence[str]) -> str:
@@ -71,14 +79,14 @@ def caller_dialog(text: str) -> Dialog:
     (
         call_id, local_tag, remote_tag, target, codec, first_route, second_route, expires, via,
         request_uri, local, remote, second_via, cseq, local_uri, remote_uri,
-    ) = _split(text, len(_CALLER_FIELDS))  # fmt: skip
+    ) = _split(text, _CALLER_FIELDS)  # fmt: skip
     seconds, refresher = parse_session_expires(expires)
     return Dialog(
         call_id=call_id,
         local_tag=local_tag,
         remote_tag=remote_tag,
-        local_uri=uri_in(local_uri),
-        remote_uri=uri_in(remote_uri),
+        local_uri=_address(local_uri).uri,
+        remote_uri=_address(remote_uri).uri,
         remote_target=target,
         local_address=local,
         remote_address=remote,
@@ -95,14 +103,14 @@ def caller_dialog(text: str) -> Dialog:
 
 def callee_dialog(text: str, call_id: str) -> Dialog:
     """Return the dialog in the answer to ``CALLEE_EXPRESSION``; raise ``ValueError``."""
-    target, codec, route, expires, via, local, remote = _split(text, len(_CALLEE_FIELDS))
+    target, codec, route, expires, via, local, remote = _split(text, _CALLEE_FIELDS)
     seconds, refresher = parse_session_expires(expires)
     return Dialog(
         call_id=call_id,
-        local_tag=tag_in(local),
-        remote_tag=tag_in(remote),
-        local_uri=uri_in(local),
-        remote_uri=uri_in(remote),
+        local_tag=_address(local).tag,
+        remote_tag=_address(remote).tag,
+        local_uri=_address(local).uri,
+        remote_uri=_address(remote).uri,
         remote_target=target,
         transport=transport_of(via, target),
         route_set=split_routes(route),
@@ -112,24 +120,30 @@ def callee_dialog(text: str, call_id: str) -> Dialog:
     )
 
 
-def _split(text: str, count: int) -> list[str]:
-    *parts, addresses = text.split("|", count - 2)
+def _split(text: str, fields: Sequence[str]) -> list[str]:
+    """Return the values of ``fields``, of which the last two are name-addr or URIs."""
+    *values, addresses = text.split("|", len(fields) - 2)
+    if fields[-1] in _ESCAPED:
+        addresses = _unescaped(addresses)
     found = _TWO_ADDRESSES.fullmatch(addresses)
-    if len(parts) != count - 2 or found is None:
-        raise ValueError(f"no dialog of {count} fields: {text[:500]!r}")
-    return [*parts, found[1], found[2]]
+    if len(values) != len(fields) - 2 or found is None:
+        raise ValueError(f"no dialog of {len(fields)} fields: {text[:500]!r}")
+    return [
+        *(
+            _unescaped(value) if name in _ESCAPED else value
+            for name, value in zip(fields, values, strict=False)
+        ),
+        found[1],
+        found[2],
+    ]
 
 
-def uri_in(text: str) -> str:
-    """Return the URI of a name-addr, or the text when it is one alone."""
-    found = re.search(r"<([^<>]*)>", text)
-    return found[1] if found else text.partition(";")[0]
+def _unescaped(value: str) -> str:
+    return re.sub(r"\\(.)", r"\1", value, flags=re.DOTALL)
 
 
-def tag_in(text: str) -> str:
-    """Return the tag of a From or To header, empty without one."""
-    found = re.search(r";\s*tag\s*=\s*([^\s;,]+)", text.rpartition(">")[2], re.IGNORECASE)
-    return found[1] if found else ""
+def _address(text: str) -> Address:
+    return parse_address(text) or Address("", "", {})
 
 
 def parse_session_expires(value: str) -> tuple[int, str]:

@@ -1,4 +1,4 @@
-"""Header field values of SIP (RFC 3261, sections 7.3, 20 and 25.1): names, lists, Via and addresses.
+"""Header field values of SIP: names, lists, Via and addresses (RFC 3261, sections 7.3, 20, 25.1).
 
 Sans-I/O and without exceptions: what is not well-formed is None.
 """

@@ -107,7 +107,8 @@ def test_A2_a_live_call_is_known_to_the_peer_and_shown_there(sipp_path: Path) ->
                 (copy,) = copies(s1)
                 assert copy["owner"] == "m1"
                 assert [leg["state"] for leg in copy["legs"]] == ["confirmed", "confirmed"]
-                assert all(leg["call_id"] and leg["remote_tag"] for leg in copy["legs"])
+                known = [(leg["call_id"], leg["remote_tag"]) for leg in copy["legs"]]
+                assert all(map(all, known)), known
                 wait_until(
                     lab, lambda: copies(m1)[0]["protected_by"] == ["s1"], "the call is protected"
                 )

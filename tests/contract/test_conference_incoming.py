@@ -136,6 +136,10 @@ def test_L1_a_call_is_anchored_here_and_heard_both_ways(server: Server) -> None:
                 assert leg["remote_target"].startswith(phone.uri)
                 assert leg["transport"] == "udp"
                 assert leg["codec"] == "ulaw"
+            # From and To hold no port (RFC 3261, table 1): Asterisk leaves it out.
+            assert gateway["remote_uri"] == "sip:caller@127.0.0.1"
+            assert gateway["local_uri"] == "sip:100@127.0.0.1"
+            assert console["remote_uri"].startswith("sip:desk@127.0.0.1")
             assert gateway["remote_tag"] == f"c1{caller.port}"
             assert console["remote_tag"] == f"p0{desk.port}"
             assert f"tag={gateway['local_tag']}" in call.remote

@@ -25,6 +25,7 @@ from controlone_ha.peers.roster import read_roster
 from controlone_ha.server.core import ConsoleServer
 from controlone_ha.server.order import Order
 from controlone_ha.sip import message as sip
+from controlone_ha.sip.fields import parse_address
 from controlone_ha.uci import dumps, loads
 from tests.unit.core_builders import make_report
 
@@ -151,7 +152,7 @@ def _sip(data: bytes) -> None:
     _ = message.top_via, message.start_line
     for name in ("From", "To", "Contact"):
         for value in message.items(name):
-            sip.parse_address(value)
+            parse_address(value)
     sip.parse(message.to_bytes())
 
 
