@@ -26,6 +26,16 @@ hypothesis.settings.register_profile("house", deadline=None, database=None, dera
 hypothesis.settings.load_profile("house")
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Tell what failed at the first try: a test that needs two is a fault somewhere."""
+    again = terminalreporter.getreports("rerun")
+    if again:
+        terminalreporter.section("failed at the first try")
+        for report in again:
+            terminalreporter.line(report.nodeid)
+            terminalreporter.line("    " + "\n    ".join(report.longreprtext.splitlines()[-40:]))
+
+
 def _require(find: Callable[[], Part]) -> Part:
     try:
         return find()

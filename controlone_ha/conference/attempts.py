@@ -95,8 +95,7 @@ class Attempts:
         document = taken.live.document
         result = LegResult(old=old, leg=old)
         taken.results.append(result)
-        gateway = self._controller.settings.gateways.get(old.gateway)
-        tried = ways(old, knows_replaces=gateway is None or gateway.replaces)
+        tried = self._ways(old)
         if not tried:
             result.outcome = Outcome.REFUSED
         for attempt, way in enumerate(tried):
@@ -104,8 +103,7 @@ class Attempts:
             leg = Leg(
                 id=name, role=old.role, party=old.party, gateway=old.gateway, since=time.time()
             )
-            taken.waiting[name] = asyncio.Queue()
-            self._controller.legs[name] = taken.live
+            self.expect(taken, name)
             if way is Way.REPLACE:
                 status, rang = await self._replace(taken, old, name)
                 result.outcome, result.status = outcome_of(way, status, rang=rang), status
@@ -120,12 +118,46 @@ class Attempts:
                 "%s: %s by %s: %s (%d)",
                 document.id, old.party, way.value, result.outcome.value, result.status,
             )  # fmt: skip
-            self._controller.legs.pop(name, None)
-            del taken.waiting[name]
+            self._drop(taken, name)
             if is_final(result.outcome):
                 break
         result.seconds = time.monotonic() - began
         return result
+
+    def is_replacing(self, old: Leg, name: str) -> bool:
+        """Return whether ``name`` is a leg's attempt by Replaces, of whatever controller."""
+        tried = self._ways(old)
+        place = (ord(name[-1]) - ord("a")) % 2
+        return place < len(tried) and tried[place] is Way.REPLACE
+
+    def expect(self, taken: Taken, name: str) -> None:
+        """Have what the engine tells of a new leg kept for its attempt."""
+        taken.waiting[name] = asyncio.Queue()
+        self._controller.legs[name] = taken.live
+
+    async def finish(self, taken: Taken, old: Leg, name: str, is_answered: bool) -> LegResult:
+        """Wait for an INVITE with Replaces that the controller before this one has sent. A second
+        one beside it would be refused by a party that takes the first, and whose call we then end.
+        ``expect`` has been called for it.
+        """
+        began = time.monotonic()
+        leg = Leg(id=name, role=old.role, party=old.party, gateway=old.gateway, since=time.time())
+        result = LegResult(old=old, leg=leg, is_new_dialog=True)
+        taken.results.append(result)
+        status, rang = (200, False) if is_answered else await self._answer(taken, name)
+        result.outcome, result.status = outcome_of(Way.REPLACE, status, rang=rang), status
+        if not result.outcome.is_taken:
+            self._drop(taken, name)
+        result.seconds = time.monotonic() - began
+        return result
+
+    def _ways(self, old: Leg) -> tuple[Way, ...]:
+        gateway = self._controller.settings.gateways.get(old.gateway)
+        return ways(old, knows_replaces=gateway is None or gateway.replaces)
+
+    def _drop(self, taken: Taken, name: str) -> None:
+        self._controller.legs.pop(name, None)
+        del taken.waiting[name]
 
     async def note(self, taken: Taken, result: LegResult) -> None:
         """Put a leg that was taken into the document, in the place of the old one. Asterisk takes a
@@ -155,6 +187,10 @@ class Attempts:
                 raise
             controller.log.warning("%s: %s: %s", document.id, old.party, error)
             return 400, False
+        return await self._answer(taken, name)
+
+    async def _answer(self, taken: Taken, name: str) -> tuple[int, bool]:
+        controller = self._controller
         deadline, rang = time.monotonic() + REPLACE_TIMEOUT, False
         while True:
             message = await _next(taken.waiting[name], deadline - time.monotonic())

@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -37,6 +37,7 @@ from controlone_ha.core.takeover import (
     Outcome,
     Plan,
     deserves_another_try,
+    is_final,
     is_waiting,
     plans,
 )
@@ -50,6 +51,10 @@ COMFORT_AFTER = 0.5
 LEFT_ALONE = 2.0
 """Seconds after which the parties of a call that is over are told so, if nobody has taken them: who
 was quicker has them by then."""
+
+
+Begun = tuple[str, bool]
+"""The leg of an unfinished attempt by Replaces, and whether it has been answered."""
 
 
 class Takeovers:
@@ -257,27 +262,33 @@ class Takeovers:
             for leg in legs:
                 await self._controller.adopter.end(leg, generation)
 
-    def go_on(self, live: LiveCall, came: Sequence[Leg], legs: Iterable[str]) -> None:
+    def go_on(self, live: LiveCall, came: Sequence[Leg], legs: Mapping[str, bool]) -> None:
         """Finish what the controller before this one has begun: it died within a takeover. Of the
-        engine's ``legs`` those of its unfinished attempts are ended first.
+        engine's ``legs`` (leg -> is it answered) those of its unfinished attempts are ended first,
+        but for one that can only be of the one party that is missing.
         """
         missing = [leg for leg in live.document.live_legs() if leg not in came]
         known = {leg.id for leg in came}
-        begun = f"{live.document.id}.{live.document.generation}-"
-        stale = [leg for leg in legs if leg.startswith(begun) and leg not in known]
+        attempts = f"{live.document.id}.{live.document.generation}-"
+        stale = [leg for leg in legs if leg.startswith(attempts) and leg not in known]
         plan = Plan(call=live.document, lock=came[0], others=tuple(missing))
         results = [LegResult(old=leg, leg=leg, outcome=Outcome.TAKEN) for leg in came]
         taken = Taken(plan=plan, live=live, ground="own", results=results)
         taken.outside += [came[0].id] if came[0].hold != "local" else []
         self._controller.log.warning("%s: its takeover goes on", live.document.id)
-        self._controller.spawn(self._go_on(taken, stale))
+        begun: Begun | None = None
+        if len(missing) == len(stale) == 1 and self._attempts.is_replacing(missing[0], stale[0]):
+            name = stale.pop()
+            begun = (name, legs[name])
+            self._attempts.expect(taken, name)
+        self._controller.spawn(self._go_on(taken, stale, begun))
 
-    async def _go_on(self, taken: Taken, stale: Sequence[str]) -> None:
+    async def _go_on(self, taken: Taken, stale: Sequence[str], begun: Begun | None) -> None:
         taken.live.task = asyncio.current_task()
         pump = asyncio.create_task(self._pump(taken))
         try:
             await asyncio.gather(*(self._controller.hang_up(leg) for leg in stale))
-            await self._take_others(taken, names="ef")
+            await self._take_others(taken, names="ef", begun=begun)
         except EngineError as error:
             self._controller.log.warning("%s: not taken: %s", taken.plan.call.id, error)
             taken.live.task = None  # the next survey tells what became of it
@@ -286,11 +297,13 @@ class Takeovers:
             pump.cancel()
         await self._hand_over(taken)
 
-    async def _take_others(self, taken: Taken, *, names: str = "ab") -> None:
+    async def _take_others(
+        self, taken: Taken, *, names: str = "ab", begun: Begun | None = None
+    ) -> None:
         """Take who follows the lock, together."""
         numbered = enumerate(taken.plan.others, 2)
         await asyncio.gather(
-            *(self._take_other(taken, leg, number, names) for number, leg in numbered)
+            *(self._take_other(taken, leg, number, names, begun) for number, leg in numbered)
         )
         await self._end_comfort(taken, taken.results[0].leg.id)
         if taken.outside:  # who came is held, or nobody did
@@ -299,14 +312,21 @@ class Takeovers:
             except EngineError as error:  # it has hung up: the call is told so by itself
                 self._log_unless_lost(taken, error)
 
-    async def _take_other(self, taken: Taken, leg: Leg, number: int, names: str) -> None:
+    async def _take_other(
+        self, taken: Taken, leg: Leg, number: int, names: str, begun: Begun | None
+    ) -> None:
         controller, live = self._controller, taken.live
-        result = await self._attempts.take(taken, leg, number, names=names)
-        if result.outcome is Outcome.UNREACHABLE:
+        if begun is not None:
+            result = await self._attempts.finish(taken, leg, *begun)
+        else:
+            result = await self._attempts.take(taken, leg, number, names=names)
+            names = "cd"
+        is_lost = result.outcome is Outcome.UNREACHABLE
+        if is_lost or (begun is not None and not is_final(result.outcome)):
             # The first party is there and waits: what was lost on the way gets a second chance.
-            await asyncio.sleep(AGAIN)
+            await asyncio.sleep(AGAIN if is_lost else 0)
             taken.results.remove(result)
-            result = await self._attempts.take(taken, leg, number, names="cd")
+            result = await self._attempts.take(taken, leg, number, names=names)
         if not result.outcome.is_taken:
             return
         try:

@@ -41,6 +41,8 @@ class ConferenceLink(ABC):
         self.on_call: Callable[[ConferenceLink, Json], None] = lambda link, call: None
         self._connection: Connection | None = None
         self._is_following = False
+        self._younger: set[str] = set()
+        """Calls that were told since the connection was made and before its list was read."""
         self._complaint = ""
 
     @property
@@ -59,12 +61,14 @@ class ConferenceLink(ABC):
 
     async def _live(self) -> None:
         before = dict(self.calls)
+        self._younger = set()
         connection = await self._connect()
         self._connection = connection
         try:
             answer = await self._follow(connection)
             for call in answer["calls"]:
-                self._take(call)
+                if call["id"] not in self._younger:
+                    self._take(call)
             # A release before this one knows no ``all``: it sent everything.
             present = set(answer.get("all") or (call["id"] for call in answer["calls"]))
             for call_id, call in before.items():
@@ -97,6 +101,8 @@ class ConferenceLink(ABC):
 
     async def _told(self, _connection: Connection, method: str, params: Json) -> None:
         if method == "call":
+            if not self._is_following:
+                self._younger.add(str(params["id"]))
             self._take(params)
 
     def _take(self, call: Json) -> None:

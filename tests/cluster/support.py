@@ -237,12 +237,15 @@ def calm(lab: Lab, *, limit: float = LIMIT) -> None:
                 node.release(name, start=False)
             if name in ("ha", "sshd"):
                 node.start_service(name)
-    wait_until(lab, lambda: all(status(node) for node in lab.nodes.values()), "every `ha` answers")
-    for node in lab.nodes.values():
-        said = status(node)
-        if said["forced"] or said["paused"]:
-            ask(node, "resume", by="tests")
+    wait_until(lab, lambda: all(map(_resumed, lab.nodes.values())), "every `ha` answers")
     wait_until(lab, lambda: not unrest(lab), "the cluster is calm", limit=limit)
+
+
+def _resumed(node: LabNode) -> bool:
+    said = status(node)
+    if said["forced"] or said["paused"]:
+        ask(node, "resume", by="tests")
+    return True
 
 
 def unrest(lab: Lab) -> str:

@@ -87,9 +87,11 @@ class Server:
     async def connect(self) -> None:
         """Follow the controller; wait until it leads the engine."""
         path = self.paths.run_dir / "conference.sock"
+        younger: set[str] = set()  # than the list of those that follow
 
         async def told(_connection: object, method: str, params: dict[str, Any]) -> None:
             if method == "call":
+                younger.add(params["id"])
                 self.documents[params["id"]] = params
             else:
                 self.events.append(params)
@@ -101,7 +103,8 @@ class Server:
             await asyncio.sleep(0.02)
         assert self.connection is not None, self.log
         for call in (await self.call("follow"))["calls"]:
-            self.documents[call["id"]] = call
+            if call["id"] not in younger:
+                self.documents[call["id"]] = call
         await self.engine_up()
 
     async def engine_up(self) -> None:

@@ -68,7 +68,7 @@ start)
                 "$@" & echo $! >"$state/new"; mv "$state/new" "$state/pid"
                 wait $!; code=$?
             else code=127; fi
-            echo $code >"$state/code"; rm -f "$state/pid"; sleep 0.2
+            echo $code >"$state/new"; mv "$state/new" "$state/code"; rm -f "$state/pid"; sleep 0.2
         done
         rm -f "$state/loop"
     ) >/dev/null 2>&1 &

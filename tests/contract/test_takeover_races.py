@@ -23,7 +23,7 @@ from tests.contract.takeover_support import (
     started,
     told,
 )
-from tests.phone import Dialog, Phone
+from tests.phone import Dialog, Phone, header
 from tests.waiting import freeze, thaw, until
 
 pytestmark = pytest.mark.contract
@@ -150,6 +150,9 @@ def test_A1_a_controller_that_dies_half_way_is_followed_by_the_next_one(
             await until(lambda: told(second), 15)
             outcomes = {leg["role"]: leg["outcome"] for leg in told(second)[-1]["legs"]}
             assert outcomes == {"gateway": "taken", "console": TAKEN[knows_replaces]}
+            if knows_replaces:  # of two INVITEs it would take one and refuse the other
+                asked = [text for text in desk.messages if header(text, "Replaces")]
+                assert len({header(text, "Call-ID") for text in asked}) == 1
             assert await settled(three, trunk, desk, alive=(second,)) is second
             (document,) = second.live
             assert (document["generation"], document["reason"]) == (2, "")
