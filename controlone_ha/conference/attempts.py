@@ -23,6 +23,7 @@ from controlone_ha.conference.live_call import LiveCall, Message, with_dialog
 from controlone_ha.core.calls import Leg, LegState
 from controlone_ha.core.takeover import (
     ADOPT_TIMEOUT,
+    PATIENCE,
     REPLACE_TIMEOUT,
     RING_TIMEOUT,
     Outcome,
@@ -89,8 +90,18 @@ class Attempts:
     def __init__(self, controller: Controller) -> None:
         self._controller = controller
 
-    async def take(self, taken: Taken, old: Leg, number: int, *, names: str = "ab") -> LegResult:
-        """Try a leg's ways in order; what is taken is to be noted in the document then."""
+    async def take(
+        self,
+        taken: Taken,
+        old: Leg,
+        number: int,
+        *,
+        names: str = "ab",
+        patience: float = REPLACE_TIMEOUT,
+    ) -> LegResult:
+        """Try a leg's ways in order; what is taken is to be noted in the document then.
+        ``patience``: seconds for an answer to Replaces.
+        """
         began = time.monotonic()
         document = taken.live.document
         result = LegResult(old=old, leg=old)
@@ -105,7 +116,7 @@ class Attempts:
             )
             self.expect(taken, name)
             if way is Way.REPLACE:
-                status, rang = await self._replace(taken, old, name)
+                status, rang = await self._replace(taken, old, name, patience)
                 result.outcome, result.status = outcome_of(way, status, rang=rang), status
             else:
                 leg = await self._adopt(taken, old, leg, result)
@@ -144,7 +155,7 @@ class Attempts:
         leg = Leg(id=name, role=old.role, party=old.party, gateway=old.gateway, since=time.time())
         result = LegResult(old=old, leg=leg, is_new_dialog=True)
         taken.results.append(result)
-        status, rang = (200, False) if is_answered else await self._answer(taken, name)
+        status, rang = (200, False) if is_answered else await self._answer(taken, name, PATIENCE)
         result.outcome, result.status = outcome_of(Way.REPLACE, status, rang=rang), status
         if not result.outcome.is_taken:
             self._drop(taken, name)
@@ -172,26 +183,26 @@ class Attempts:
         taken.live.document = replace(taken.live.document, legs=kept)
         taken.live.put(result.leg)
 
-    async def _replace(self, taken: Taken, old: Leg, name: str) -> tuple[int, bool]:
+    async def _replace(
+        self, taken: Taken, old: Leg, name: str, patience: float
+    ) -> tuple[int, bool]:
         """Send INVITE with Replaces; return the final status (0: none) and whether it rang."""
         controller = self._controller
         gateway = old.gateway if old.gateway in controller.settings.gateways else ""
         target = Target(uri=old.remote_target, gateway=gateway, replaces=replaces_of(old))
         document = taken.live.document
         try:
-            await controller.engine.call(
-                name, target, caller=document.caller, timeout=REPLACE_TIMEOUT + 1
-            )
+            await controller.engine.call(name, target, caller=document.caller, timeout=patience + 1)
         except EngineError as error:
             if not controller.engine.is_up:
                 raise
             controller.log.warning("%s: %s: %s", document.id, old.party, error)
             return 400, False
-        return await self._answer(taken, name)
+        return await self._answer(taken, name, patience)
 
-    async def _answer(self, taken: Taken, name: str) -> tuple[int, bool]:
+    async def _answer(self, taken: Taken, name: str, patience: float) -> tuple[int, bool]:
         controller = self._controller
-        deadline, rang = time.monotonic() + REPLACE_TIMEOUT, False
+        deadline, rang = time.monotonic() + patience, False
         while True:
             message = await _next(taken.waiting[name], deadline - time.monotonic())
             if isinstance(message, Answered):

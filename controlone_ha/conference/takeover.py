@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -30,9 +30,11 @@ from controlone_ha.conference.live_call import LiveCall
 from controlone_ha.core.calls import Call, CallState, Leg
 from controlone_ha.core.takeover import (
     AGAIN,
+    ALONE,
     GRACE,
     GRACE_GONE,
     IN_FLIGHT,
+    PATIENCE,
     TAKING,
     Outcome,
     Plan,
@@ -47,6 +49,9 @@ if TYPE_CHECKING:
 
 COMFORT_AFTER = 0.5
 """Seconds after which the first party hears that the others are on their way (a ringing tone)."""
+
+QUIET = 2.0
+"""Seconds after which a call counts no more to those that are being taken at the same time."""
 
 LEFT_ALONE = 2.0
 """Seconds after which the parties of a call that is over are told so, if nobody has taken them: who
@@ -101,10 +106,23 @@ class Takeovers:
 
     async def _take(self, plan: Plan, ground: str, asks_parties: bool) -> None:
         try:
-            async with self._slots:
+            async with self._slot():
                 await self._take_call(plan, ground, asks_parties)
         finally:
             self._running.discard(plan.call.id)
+
+    @contextlib.asynccontextmanager
+    async def _slot(self) -> AsyncIterator[None]:
+        """One of those that are being taken: a call whose parties say nothing gives it back."""
+        await self._slots.acquire()
+        loop = asyncio.get_running_loop()
+        timer = loop.call_later(QUIET, self._slots.release)
+        try:
+            yield
+        finally:
+            if loop.time() < timer.when():
+                timer.cancel()
+                self._slots.release()
 
     async def _take_call(self, plan: Plan, ground: str, asks_parties: bool) -> None:
         controller, old = self._controller, plan.call
@@ -234,8 +252,10 @@ class Takeovers:
         """One is left: it is told soon, but not at once, as its partner may yet call back."""
         others = [result.outcome for result in taken.results if not result.outcome.is_taken]
         are_gone = all(outcome is Outcome.GONE for outcome in others)
+        waited = max(result.seconds for result in taken.results)
+        grace = GRACE_GONE if are_gone else max(GRACE_GONE, min(GRACE, ALONE - waited))
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(GRACE_GONE if are_gone else GRACE):
+            async with asyncio.timeout(grace):
                 while not isinstance(await taken.live.inbox.get(), Ended):
                     pass
         if self._controller.calls.get(taken.live.document.id) is taken.live:
@@ -319,9 +339,9 @@ class Takeovers:
         if begun is not None:
             result = await self._attempts.finish(taken, leg, *begun)
         else:
-            result = await self._attempts.take(taken, leg, number, names=names)
+            result = await self._attempts.take(taken, leg, number, names=names, patience=PATIENCE)
             names = "cd"
-        is_lost = result.outcome is Outcome.UNREACHABLE
+        is_lost = result.outcome is Outcome.UNREACHABLE and result.seconds < PATIENCE
         if is_lost or (begun is not None and not is_final(result.outcome)):
             # The first party is there and waits: what was lost on the way gets a second chance.
             await asyncio.sleep(AGAIN if is_lost else 0)

@@ -26,13 +26,17 @@ from enum import StrEnum
 from controlone_ha.core.calls import Call, CallState, Leg, LegState
 
 REPLACE_TIMEOUT = 4.0
-"""Seconds that a party has to answer an INVITE with Replaces: three retransmissions."""
+"""Seconds that the lock has to answer an INVITE with Replaces: three retransmissions."""
+PATIENCE = 8.0
+"""The same for the others, whom the lock's party waits for: four. To give up and ask once more is
+not faster than the retransmissions, and would lose a party that answers what was given up."""
 RING_TIMEOUT = 1.5
 """Seconds that a party may ring: some say 180 before the 200 of a replacement."""
 ADOPT_TIMEOUT = 6.0
 GRACE = 5.0
-"""Seconds that a leg waits for the others of its call, which are on their way or have failed: with
-what came before, it is less than ten seconds in which nobody is heard."""
+"""Seconds that a leg waits for the others of its call, which have failed."""
+ALONE = 9.5
+"""Seconds that a leg waits at most for others that say nothing, with what came before ``GRACE``."""
 GRACE_GONE = 1.0
 """The same where all the others have hung up by themselves."""
 IN_FLIGHT = 28

@@ -394,12 +394,15 @@ def accepts_login(lab: Lab, to: str, *, at: str = "p1") -> bool:
 
 
 def refusal_of_login(lab: Lab, to: str, *, at: str = "p1") -> Json | None:
-    """Return number, code, text and servers of a refused login; None when it was accepted."""
+    """Return number, code, text and servers of a refused login; None when it was accepted, or by a
+    server so new that it has not heard of its node yet.
+    """
     with Console(lab, to, at=at) as console:
         try:
             console.login("tester")
         except RpcError as error:
-            return {"number": error.number, **(error.data or {})}
+            refusal: Json = {"number": error.number, **(error.data or {})}
+            return None if refusal.get("code") == "waiting_for_ha" else refusal
         return None
 
 

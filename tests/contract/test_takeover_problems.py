@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
 
 from controlone_ha.core.calls import CallState
+from controlone_ha.core.takeover import IN_FLIGHT, PATIENCE, REPLACE_TIMEOUT
 from controlone_ha.lab.parts import Asterisk
 from tests.contract.conference_support import phones
 from tests.contract.takeover_support import (
@@ -95,6 +97,43 @@ def test_A1_the_first_party_hears_that_the_other_one_is_on_its_way(pair: Servers
             await until(lambda: told(pair.second), 10)
             await hear_each_other((trunk, 620), (desk, 440))
             assert strength(trunk.media.tail(1600), 425) < 0.1
+
+    pair.run(story())
+
+
+def test_A1_parties_that_say_nothing_hold_up_nobody_and_may_answer_late(pair: Servers) -> None:
+    trunk = Phone("trunk", knows_replaces=True)
+    lost, near = Phone("lost", knows_replaces=True), Phone("near", knows_replaces=True)
+
+    async def talk_with(desk: Phone, calls: int) -> None:
+        await pair.first.present(desk)
+        for _ in range(calls):
+            trunk.dial("100", pair.first.port)
+        await until(
+            lambda: len(desk.calls) == calls and all(call.answered.is_set() for call in desk.calls),
+            20,
+        )
+
+    async def story() -> None:
+        async with phones(trunk, lost, near):
+            await talk_with(lost, IN_FLIGHT)
+            await talk_with(near, 1)
+            await until(lambda: {call["state"] for call in pair.first.live} == {CallState.UP}, 10)
+            documents = sorted(pair.first.live, key=lambda call: call["answered"])
+            pair.freeze()
+            lost.silent = True
+            began = time.monotonic()
+            words = {"calls": documents, "ground": "refused", "asks_parties": False}
+            answer = await pair.second.call("take", **words)
+            assert len(answer["accepted"]) == IN_FLIGHT + 1
+            await until(lambda: told(pair.second), 15)
+            assert time.monotonic() - began < PATIENCE
+            assert [event["call"] for event in told(pair.second)] == [documents[-1]["id"]]
+            await asyncio.sleep(began + REPLACE_TIMEOUT + 0.5 - time.monotonic())
+            lost.silent = False
+            await until(lambda: len(told(pair.second)) == len(documents), 15)
+            outcomes = {leg["outcome"] for event in told(pair.second) for leg in event["legs"]}
+            assert outcomes == {"taken"}
 
     pair.run(story())
 
@@ -182,6 +221,7 @@ def test_A1_a_ringing_call_that_is_not_taken_is_answered_at_the_other_server_whe
             await pair.first.present(desk)
             trunk.dial("100", pair.first.port)
             await until(lambda: [c["state"] for c in pair.first.live] == [CallState.RINGING], 5)
+            await until(lambda: desk.calls, 5)
             known = pair.first.live[0]
             if answered:  # and nobody here has heard of that: an answered call is another's
                 desk.pick_up(desk.call)
