@@ -175,7 +175,8 @@ def test_A1_forty_calls_of_a_sipp_gateway_are_adopted_together_and_ended(
             assert set(second.adoptions.names) == names
             for name in names:
                 await second.engine.hang_up(name)
-            await until(lambda: not second.adoptions.names, 10)
+            # A BYE that the kernel drops on a busy machine is sent again for up to 32 s (Timer F).
+            await until(lambda: not second.adoptions.names, 40)
 
     try:
         asyncio.run(story())
