@@ -34,7 +34,7 @@ $(READY): pyproject.toml scripts/setup.sh scripts/get-mongod.sh scripts/get-aste
 	bash scripts/setup.sh
 
 test: lint ## linters and all tests, on real parts (TESTS=tests/unit for a part of them)
-	$(PYTHON) -m pytest -n $(WORKERS) --dist loadfile --reruns 1 --reruns-delay 2 $(TESTS)
+	$(PYTHON) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --reruns 1 --reruns-delay 2 $(TESTS)
 
 test-slow: $(READY) ## the tests that `make test` leaves out for their length (5 min)
 	$(PYTHON) -m pytest -m slow $(TESTS)

@@ -26,6 +26,21 @@ hypothesis.settings.register_profile("house", deadline=None, database=None, dera
 hypothesis.settings.load_profile("house")
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Spread the files of each directory over the whole run: clusters of real nodes load the
+    machine most, and three files of them at once would make each other late.
+    """
+    rooms: dict[Path, dict[Path, None]] = {}
+    for item in items:
+        rooms.setdefault(item.path.parent, {})[item.path] = None
+    place: dict[Path, tuple[float, str]] = {}
+    for room in rooms.values():
+        for index, file in enumerate(room):
+            place[file] = ((index + 0.5) / len(room), str(file))
+    items.sort(key=lambda item: place[item.path])
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Tell what failed at the first try: a test that needs two is a fault somewhere."""
     again = terminalreporter.getreports("rerun")
