@@ -26,6 +26,8 @@ from dataclasses import dataclass, field, replace
 from controlone_ha.core.model import PeerView, Report, Role, State, Verdict, Yielding
 from controlone_ha.core.observations import Outcome, ProbeResult, Service
 from controlone_ha.core.reasons import Evidence
+from controlone_ha.core.timing import Timing
+from controlone_ha.core.tracks import ServiceTrack, Sighting
 
 OUT = (Verdict.SILENT, Verdict.FAILED, Verdict.SERVICE_FAILED)
 SERVING = frozenset(state for state in State if state.is_serving)
@@ -36,114 +38,9 @@ CONSOLES_COUNT_FOR = 30.0
 
 MAX_CONSOLES = 1000
 
-ASKED_OFTEN = 30.0
-"""Seconds of silence of a peer in which the others are asked about it at the fast interval."""
 
 FLAPPING = 600.0
 """Seconds in which outages of a peer are counted: one that keeps coming back is trusted less."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Timing:
-    """All times of the detector, seconds, from UCI ``interval``, ``heartbeat`` and ``failures``.
-
-    ``suspect_after`` = 1.6 heartbeats + 50 ms: one heartbeat may be lost to a retransmission
-    without anybody being suspected long; suspicion costs a few probes and nothing else.
-    """
-
-    interval: float = 10.0
-    heartbeat: float = 1.0
-    suspect_after: float = 1.65
-    fast_interval: float = 0.25
-    fast_timeout: float = 0.6
-    failures: int = 3
-    refusals: int = 1
-
-    @classmethod
-    def of(cls, *, interval: float, failures: int, heartbeat: float | None = None) -> Timing:
-        """Return the timing for a watchdog interval; an explicit heartbeat overrides
-        interval/10.
-        """
-        beat = heartbeat or min(1.0, max(0.1, interval / 10))
-        return cls(
-            interval=interval,
-            heartbeat=beat,
-            suspect_after=1.6 * beat + 0.05,
-            fast_interval=min(0.25, max(0.05, beat / 4)),
-            fast_timeout=min(0.6, max(0.15, 0.6 * beat)),
-            failures=failures,
-        )
-
-    def failures_needed(self, confirmations: int) -> int:
-        """Return how many failed probes in a row make a service failed: ``failures``, and one less
-        for every other node but the first that does not hear the peer either, but two at least.
-
-        On a way that loses a third of its packets one other node is often wrong together with us.
-        """
-        return max(min(2, self.failures), self.failures - max(0, confirmations - 1))
-
-    def asks_every(self, verdict: Verdict, lasting: float) -> float:
-        """Return how often the others are asked about a peer that has had a verdict for so long.
-
-        Whether its calls may be taken rests on answers of this moment, so for a while they are
-        asked for often.
-        """
-        is_new = verdict is Verdict.SILENT and lasting < ASKED_OFTEN
-        return self.fast_interval if verdict is Verdict.SUSPECT or is_new else self.heartbeat
-
-    @property
-    def fresh(self) -> float:
-        """Age up to which somebody else's sign of life counts as fresh."""
-        return 2 * self.suspect_after
-
-
-@dataclass(kw_only=True)
-class _ServiceTrack:
-    """Consecutive failures of one service; ``first_failure_at`` of the present run.
-
-    ``is_shown``: the machine showed itself in this run (refused, or accepted the connection);
-    ``silences``: results in a row since then that showed nothing.
-    """
-
-    outcome: Outcome | None = None
-    detail: str = ""
-    failures: int = 0
-    silences: int = 0
-    is_shown: bool = False
-    first_failure_at: float = 0.0
-    answered_at: float | None = None
-
-    def add(self, now: float, result: ProbeResult) -> None:
-        self.outcome, self.detail = result.outcome, result.detail
-        if result.is_answered:
-            self.forget()
-            self.answered_at = now
-            return
-        if not self.failures:
-            self.first_failure_at = now
-        self.failures += 1
-        if result.outcome is Outcome.REFUSED or result.answer.get("connected"):
-            self.is_shown, self.silences = True, 0
-        else:
-            self.silences += 1
-
-    def forget(self) -> None:
-        """What failed so far is another story."""
-        self.failures = self.silences = 0
-        self.is_shown = False
-
-    def shows_machine(self, silences: int) -> bool:
-        """True when the machine was there not ``silences`` results ago."""
-        return self.is_shown and self.silences < silences
-
-
-@dataclass(kw_only=True)
-class _Sighting:
-    """What another node answered when asked about the peer."""
-
-    seen_at: float
-    heard_at: float | None
-    answered_at: float
 
 
 @dataclass(kw_only=True)
@@ -166,8 +63,8 @@ class PeerTracker:
     _down_detail: str = "no link yet"
     _was_fresh: bool = False
     _view: PeerView | None = None
-    _services: dict[Service, _ServiceTrack] = field(default_factory=dict)
-    _sightings: dict[str, _Sighting] = field(default_factory=dict)
+    _services: dict[Service, ServiceTrack] = field(default_factory=dict)
+    _sightings: dict[str, Sighting] = field(default_factory=dict)
     _lost: dict[str, float] = field(default_factory=dict)
     _has_served: bool = False
     _returns: list[float] = field(default_factory=list)
@@ -201,7 +98,7 @@ class PeerTracker:
             self._note_return(now)
         elif self._is_outdated(now, now - result.took):
             return
-        self._services.setdefault(result.service, _ServiceTrack()).add(now, result)
+        self._services.setdefault(result.service, ServiceTrack()).add(now, result)
         if result.is_answered:
             self._sign(now)
 
@@ -242,7 +139,7 @@ class PeerTracker:
         """
         if age is not None:
             heard_at = None if heard is None else now - heard
-            self._sightings[reporter] = _Sighting(
+            self._sightings[reporter] = Sighting(
                 seen_at=now - age, heard_at=heard_at, answered_at=now
             )
 
@@ -402,7 +299,7 @@ class PeerTracker:
             return Verdict.SERVICE_FAILED, failed[0].value
         return (Verdict.FAILED if self._shows_machine() else Verdict.SILENT), ""
 
-    def _status(self, track: _ServiceTrack | None, trouble_at: float, needed: int) -> bool | None:
+    def _status(self, track: ServiceTrack | None, trouble_at: float, needed: int) -> bool | None:
         """True: answers since the trouble began. False: failed. None: not known yet."""
         if track is None or track.outcome is None:
             return None

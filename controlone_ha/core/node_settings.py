@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from controlone_ha.core.detector import Timing
 from controlone_ha.core.model import Role, Rules
+from controlone_ha.core.timing import Timing
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,13 +28,13 @@ from controlone_ha.config.settings import (
 from controlone_ha.control.api import LocalApi
 from controlone_ha.control.history import History
 from controlone_ha.control.status_file import write_status
-from controlone_ha.core.detector import Timing
 from controlone_ha.core.model import Ground, Role, Rules, State
 from controlone_ha.core.node import Node
 from controlone_ha.core.node_settings import NodeSettings
 from controlone_ha.core.observations import CALL_PROBE_NUMBER, ProbeResult, Service
 from controlone_ha.core.reasons import reason, reason_from_json
 from controlone_ha.core.taking import TAKERS, console_ground
+from controlone_ha.core.timing import Timing
 from controlone_ha.daemon import status as status_room
 from controlone_ha.daemon.auditing import Auditing
 from controlone_ha.daemon.calls import LiveCalls

@@ -7,13 +7,9 @@ import contextlib
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from controlone_ha.peers.facts import Established, Refusal
 from controlone_ha.peers.frames import FrameDecoder, Kind, ProtocolError
-from controlone_ha.peers.handshake import (
-    AcceptorHandshake,
-    DialerHandshake,
-    Established,
-    Refusal,
-)
+from controlone_ha.peers.handshake import AcceptorHandshake, DialerHandshake
 
 
 async def authenticate(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from controlone_ha.peers.handshake import Established
+from controlone_ha.peers.facts import Established
 
 BACKOFF_START = 0.2
 BACKOFF_MAX = 10.0

@@ -8,15 +8,9 @@ from dataclasses import dataclass
 
 from controlone_ha.peers import ssh
 from controlone_ha.peers.authenticate import authenticate
+from controlone_ha.peers.facts import Established, OwnFacts, PinnedFacts, Refusal
 from controlone_ha.peers.frames import FrameDecoder, ProtocolError
-from controlone_ha.peers.handshake import (
-    NONCE_BYTES,
-    DialerHandshake,
-    Established,
-    OwnFacts,
-    PinnedFacts,
-    Refusal,
-)
+from controlone_ha.peers.handshake import NONCE_BYTES, DialerHandshake
 
 HANDSHAKE_TIMEOUT = 15.0
 

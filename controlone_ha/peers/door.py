@@ -25,8 +25,9 @@ from controlone_ha.peers import choose, ssh
 from controlone_ha.peers.accept import Preamble, read_preamble
 from controlone_ha.peers.authenticate import authenticate
 from controlone_ha.peers.dialing import HANDSHAKE_TIMEOUT
+from controlone_ha.peers.facts import Established, Refusal
 from controlone_ha.peers.frames import FrameDecoder, ProtocolError
-from controlone_ha.peers.handshake import NONCE_BYTES, AcceptorHandshake, Established, Refusal
+from controlone_ha.peers.handshake import NONCE_BYTES, AcceptorHandshake
 from controlone_ha.peers.notes import Notes
 from controlone_ha.peers.own import OwnNode, pinned_facts
 from controlone_ha.peers.trust import TrustStore

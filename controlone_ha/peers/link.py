@@ -27,8 +27,8 @@ from typing import Any
 from controlone_ha.errors import ControlOneError, PeerError
 from controlone_ha.peers import frames
 from controlone_ha.peers.bodies import WINDOW_MAX, Incoming, Served, iterate
+from controlone_ha.peers.facts import Established
 from controlone_ha.peers.frames import Frame, FrameDecoder, Kind, ProtocolError
-from controlone_ha.peers.handshake import Established
 from controlone_ha.peers.model import LinkDown, LinkHandler, Outgoing, RemoteError
 from controlone_ha.peers.ssh import SshConnection
 

@@ -31,7 +31,7 @@ from controlone_ha.peers import choose, keys, ssh
 from controlone_ha.peers.changing import KeyChange
 from controlone_ha.peers.dialing import prove
 from controlone_ha.peers.door import Door, Entry
-from controlone_ha.peers.handshake import VERSIONS, Refusal, key_id
+from controlone_ha.peers.facts import VERSIONS, Refusal, key_id
 from controlone_ha.peers.introductions import Introductions
 from controlone_ha.peers.link import Link
 from controlone_ha.peers.model import LinkDown, LinkHandler, LinkStatus, PeerAddress

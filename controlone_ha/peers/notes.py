@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from controlone_ha.peers.handshake import Refusal
+from controlone_ha.peers.facts import Refusal
 from controlone_ha.peers.model import LinkDown, LinkStatus
 
 REFUSALS = frozenset(

@@ -11,7 +11,7 @@ from controlone_ha import __version__
 from controlone_ha.errors import TrustError
 from controlone_ha.paths import NodePaths
 from controlone_ha.peers import authorized, hostkeys, keys, rotation
-from controlone_ha.peers.handshake import OwnFacts, PinnedFacts
+from controlone_ha.peers.facts import OwnFacts, PinnedFacts
 from controlone_ha.peers.pins import Pin
 
 LEARN_INTERVAL = 2.0

@@ -29,8 +29,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from controlone_ha.peers import keys
+from controlone_ha.peers.facts import Refusal
 from controlone_ha.peers.frames import printable
-from controlone_ha.peers.handshake import Refusal
 from controlone_ha.peers.lean import load_paramiko
 
 if TYPE_CHECKING:

@@ -19,8 +19,9 @@ from enum import StrEnum
 
 from controlone_ha import __version__
 from controlone_ha.sip.digest import challenge_of, credentials
+from controlone_ha.sip.events import Answered, Client, Failed, Reason
 from controlone_ha.sip.fields import BRANCH_COOKIE, parse_address
-from controlone_ha.sip.layer import Answered, Client, Event, Failed, Reason, TransactionLayer
+from controlone_ha.sip.layer import Event, TransactionLayer
 from controlone_ha.sip.message import Request, Response, build_request
 from controlone_ha.sip.transaction import SipTimers
 from controlone_ha.sip.transport import SipTransport, client_context

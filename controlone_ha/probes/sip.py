@@ -41,8 +41,15 @@ import struct
 from dataclasses import dataclass, field
 
 from controlone_ha import __version__
-from controlone_ha.core.observations import Outcome, ProbeResult, Service
-from controlone_ha.probes.addresses import UnresolvedError, error_text, resolve
+from controlone_ha.core.observations import Outcome, ProbeResult
+from controlone_ha.probes.addresses import UnresolvedError, resolve
+from controlone_ha.probes.sip_results import (
+    answered,
+    icmp_result,
+    local_failure,
+    offender,
+    result_of,
+)
 from controlone_ha.probes.sip_stream import SipStreams
 from controlone_ha.sip.fields import BRANCH_COOKIE
 from controlone_ha.sip.message import Response, SipSyntaxError, build_request, parse
@@ -68,7 +75,6 @@ _TRANSMISSIONS_SPAN = 7  # T1 + 2 T1 + 4 T1: three transmissions within the prob
 _IP_RECVERR = 11
 _IPV6_RECVERR = 25
 _EXTENDED_ERROR = struct.Struct("=IBBBBII")  # struct sock_extended_err
-_ORIGIN_LOCAL = 1
 
 _BRANCH = re.compile(rb"branch=(z9hG4bK[0-9A-Za-z.\-]+)")
 
@@ -136,7 +142,7 @@ class SipProber:
         self._endpoints.clear()
         for waiting in list(self._waiting.values()):
             if not waiting.future.done():
-                waiting.future.set_result(_result(Outcome.UNREACHABLE, "the prober was closed"))
+                waiting.future.set_result(result_of(Outcome.UNREACHABLE, "the prober was closed"))
         self._waiting.clear()
         self._loop = None
 
@@ -153,14 +159,14 @@ class SipProber:
         try:
             address = await resolve(host, port, timeout=timeout)
         except UnresolvedError as error:
-            return _result(Outcome.UNREACHABLE, str(error))
+            return result_of(Outcome.UNREACHABLE, str(error))
         if str(address) != host:  # the look-up of a name took part of the time
             timeout = max(0.001, timeout - (loop.time() - started))
         try:
             endpoint = self._endpoint(address.version)
             result = await self._options(endpoint, str(address), port, timeout, loop)
         except OSError as error:
-            return _local_failure(error)
+            return local_failure(error)
         return await self._beside(result, (str(address), port), loop)
 
     async def _beside(
@@ -172,7 +178,7 @@ class SipProber:
         elif result.outcome is Outcome.UNREACHABLE:
             self._streams.closed(target, loop.time())
         elif result.outcome is Outcome.TIMEOUT and await self._streams.refuses(target, loop.time()):
-            return _result(Outcome.REFUSED, f"{result.detail}, TCP refused: no SIP server on it")
+            return result_of(Outcome.REFUSED, f"{result.detail}, TCP refused: no SIP server on it")
         return result
 
     async def _options(
@@ -279,7 +285,7 @@ class SipProber:
                 if attempt == 1 and transaction.is_pending:
                     continue
                 if transaction.is_pending:
-                    result = _local_failure(error)
+                    result = local_failure(error)
                     endpoint.transactions.fail(transaction, result.detail)
                     self._finish(transaction, result)
                 return
@@ -312,7 +318,7 @@ class SipProber:
         now = self._loop.time()
         ended = endpoint.transactions.receive(message, now)
         if ended is not None:
-            self._finish(ended.transaction, _answered(ended.transaction, message, now))
+            self._finish(ended.transaction, answered(ended.transaction, message, now))
         else:
             self.discarded += 1
 
@@ -339,8 +345,8 @@ class SipProber:
         number, origin, *_ = _EXTENDED_ERROR.unpack_from(payload)
         if number == errno.EMSGSIZE:
             return  # path MTU news, not a failure: the kernel fragments from now on
-        reporter = _offender(payload[_EXTENDED_ERROR.size :])
-        result = _icmp_result(number, origin, reporter, target[0])
+        reporter = offender(payload[_EXTENDED_ERROR.size :])
+        result = icmp_result(number, origin, reporter, target[0])
         match = _BRANCH.search(quoted)
         if match is not None:
             found = endpoint.transactions.find(match[1].decode(), "OPTIONS")
@@ -387,71 +393,19 @@ class SipProber:
         waiting = self._waiting.get(transaction)
         life = transaction.timers.life
         if waiting is not None and waiting.noise:
-            return _result(Outcome.REJECTED, waiting.noise)
+            return result_of(Outcome.REJECTED, waiting.noise)
         if transaction.provisional is not None:
             status = transaction.provisional.status
-            return _result(Outcome.TIMEOUT, f"only {status} within {life:g} s, no final answer")
+            return result_of(Outcome.TIMEOUT, f"only {status} within {life:g} s, no final answer")
         text = f"no answer to {transaction.sent} OPTIONS within {life:g} s"
         if late > transaction.timers.t1:
             text += f" (this node itself was late by {late:.1f} s)"
-        return _result(Outcome.TIMEOUT, text)
+        return result_of(Outcome.TIMEOUT, text)
 
     def _finish(self, transaction: ClientTransaction[Target], result: ProbeResult) -> None:
         waiting = self._waiting.pop(transaction, None)
         if waiting is not None and not waiting.future.done():
             waiting.future.set_result(result)
-
-
-def _result(outcome: Outcome, detail: str) -> ProbeResult:
-    return ProbeResult(service=Service.CONFERENCE, outcome=outcome, detail=detail)
-
-
-def _answered(
-    transaction: ClientTransaction[Target], response: Response, now: float
-) -> ProbeResult:
-    # From the first transmission, so never too small when a copy was lost.
-    rtt = (now - transaction.started) * 1000
-    detail = f"{response.status} {response.reason}".strip()
-    if transaction.sent > 1:
-        detail += f" to transmission {transaction.sent}"
-    return ProbeResult(
-        service=Service.CONFERENCE,
-        outcome=Outcome.REJECTED if response.status == 503 else Outcome.ANSWERED,
-        detail=detail,
-        rtt_ms=rtt,
-        answer={
-            "status": response.status,
-            "server": response.get("Server") or response.get("User-Agent"),
-        },
-    )
-
-
-def _icmp_result(number: int, origin: int, reporter: str, host: str) -> ProbeResult:
-    if number == errno.ECONNREFUSED:
-        if not reporter or reporter == host:
-            return _result(Outcome.REFUSED, "port unreachable: no SIP server on it")
-        return _result(Outcome.UNREACHABLE, f"port unreachable, reported by {reporter}")
-    text = error_text(number)
-    if reporter and origin != _ORIGIN_LOCAL:
-        text += f", reported by {reporter}"
-    return _result(Outcome.UNREACHABLE, text)
-
-
-def _local_failure(error: OSError) -> ProbeResult:
-    """Return what this host's own kernel said when asked to send."""
-    return _result(Outcome.UNREACHABLE, error_text(error.errno))
-
-
-def _offender(sockaddr: bytes) -> str:
-    """Return the address that reported an ICMP error (SO_EE_OFFENDER), empty when unknown."""
-    if len(sockaddr) < 8:
-        return ""
-    (family,) = struct.unpack_from("=H", sockaddr)
-    if family == socket.AF_INET:
-        return socket.inet_ntop(socket.AF_INET, sockaddr[4:8])
-    if family == socket.AF_INET6 and len(sockaddr) >= 24:
-        return socket.inet_ntop(socket.AF_INET6, sockaddr[8:24])
-    return ""
 
 
 def _local_address(family: int, host: str, port: int) -> str:

@@ -41,15 +41,13 @@ except OSError as error:
 
 # Sends one byte every 0.1 s to a listener that only counts, over UDP, and prints how many arrived.
 COUNT = """
-import socket, sys
+import select, socket, sys
 with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
-    s.bind(("0.0.0.0", 5000)); s.settimeout(float(sys.argv[1])); n = 0
+    s.bind(("0.0.0.0", 5000)); n = 0
     print("ready", flush=True)
-    try:
-        while n < 3:
-            s.recvfrom(64); n += 1
-    except TimeoutError:
-        pass
+    sys.stdin.readline()
+    while n < 3 and select.select([s], [], [], 0.5)[0]:
+        s.recvfrom(64); n += 1
     print(n)
 """
 SEND = """
@@ -93,12 +91,14 @@ def wait_until_connected(source: LabNode, target: LabNode) -> str:
 def udp_arrivals(source: LabNode, target: LabNode) -> int:
     """Send three datagrams from node to node; return how many arrive."""
     counter: subprocess.Popen[Any] = target.spawn(
-        [sys.executable, "-c", COUNT, "0.7"], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", COUNT], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
-    assert counter.stdout is not None
+    assert counter.stdin is not None and counter.stdout is not None
     with counter:
         assert counter.stdout.readline() == "ready\n"
         source.exec([sys.executable, "-c", SEND, target.address], check=True)
+        counter.stdin.write("sent\n")
+        counter.stdin.flush()
         return int(counter.stdout.readline())
 
 

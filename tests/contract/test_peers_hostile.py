@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 
 from controlone_ha.peers import door, frames, ssh
+from controlone_ha.peers.facts import Refusal
 from controlone_ha.peers.frames import Kind
-from controlone_ha.peers.handshake import Refusal
 from controlone_ha.peers.link import Link
 from tests.contract.peers_support import SERVERS, Node, all_up, has_link, nodes, slack
 from tests.waiting import until

@@ -21,7 +21,7 @@ from controlone_ha.errors import PeerError, RefusedError
 from controlone_ha.paths import node_paths
 from controlone_ha.peers import keys
 from controlone_ha.peers.bodies import WINDOW_START
-from controlone_ha.peers.handshake import key_id
+from controlone_ha.peers.facts import key_id
 from controlone_ha.peers.model import Outgoing, RemoteError
 from controlone_ha.peers.secret import PreviousKeys, cluster_keys, save_previous
 from controlone_ha.peers.trust import TrustStore

@@ -11,8 +11,8 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from controlone_ha.core.detector import Timing
 from controlone_ha.core.model import Role, Rules
+from controlone_ha.core.timing import Timing
 
 KINDS = {
     "partition": "no path between the nodes in `text` (comma-separated) and all others (value 1:"

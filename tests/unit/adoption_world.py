@@ -10,18 +10,17 @@ from controlone_ha.conference.adoption.agent import AdoptionAgent, Place
 from controlone_ha.conference.adoption.pair import Pair
 from controlone_ha.core.calls import Leg, LegState
 from controlone_ha.sip.dialog import Dialog
-from controlone_ha.sip.fields import parse_address
-from controlone_ha.sip.layer import (
+from controlone_ha.sip.events import (
     Acknowledged,
     Answered,
     Arrived,
     Cancelled,
     Client,
-    Event,
     Failed,
     Server,
-    TransactionLayer,
 )
+from controlone_ha.sip.fields import parse_address
+from controlone_ha.sip.layer import Event, TransactionLayer
 from controlone_ha.sip.message import Request, Response, build_response, parse
 from controlone_ha.sip.uri import Hop
 

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from controlone_ha.core.detector import PeerTracker, Timing
+from controlone_ha.core.detector import PeerTracker
 from controlone_ha.core.model import Role, State, Verdict, Yielding
 from controlone_ha.core.observations import Outcome, Service
+from controlone_ha.core.timing import Timing
 from tests.unit.core_builders import make_report, probe
 
 TIMING = Timing()

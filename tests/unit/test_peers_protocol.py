@@ -13,16 +13,9 @@ from hypothesis import strategies as st
 
 from controlone_ha.peers import bridge, choose, frames
 from controlone_ha.peers.accept import parse_preamble
+from controlone_ha.peers.facts import Established, OwnFacts, PinnedFacts, Refusal
 from controlone_ha.peers.frames import FrameDecoder, Kind, ProtocolError
-from controlone_ha.peers.handshake import (
-    AcceptorHandshake,
-    DialerHandshake,
-    Established,
-    OwnFacts,
-    PinnedFacts,
-    Refusal,
-    chosen_version,
-)
+from controlone_ha.peers.handshake import AcceptorHandshake, DialerHandshake, chosen_version
 from controlone_ha.peers.model import LinkDown
 from controlone_ha.peers.notes import Notes
 

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import pytest
 
-from controlone_ha.sip.layer import (
+from controlone_ha.sip.events import (
     Acknowledged,
     Answered,
     Arrived,
     Cancelled,
     Client,
-    Event,
     Failed,
     Reason,
     Server,
     Stray,
-    TransactionLayer,
-    reply_hop,
 )
+from controlone_ha.sip.layer import Event, TransactionLayer, reply_hop
 from controlone_ha.sip.message import Request, Response, build_request, build_response, parse
 from controlone_ha.sip.uri import Hop, parse_uri
 

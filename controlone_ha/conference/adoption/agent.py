@@ -29,20 +29,19 @@ from controlone_ha.conference.adoption.pair import (
 from controlone_ha.conference.adoption.side import Errand, Side, engine_side
 from controlone_ha.core.calls import Leg
 from controlone_ha.sip.dialog import CSEQ_LIMIT, Dialog
-from controlone_ha.sip.fields import parse_address
-from controlone_ha.sip.layer import (
+from controlone_ha.sip.events import (
     Acknowledged,
     Answered,
     Arrived,
     Cancelled,
     Client,
-    Event,
     Failed,
     Reason,
     Server,
     Stray,
-    TransactionLayer,
 )
+from controlone_ha.sip.fields import parse_address
+from controlone_ha.sip.layer import Event, TransactionLayer
 from controlone_ha.sip.message import Request, Response, build_response
 from controlone_ha.sip.session_timer import SessionTimer
 from controlone_ha.sip.transaction import SipTimers

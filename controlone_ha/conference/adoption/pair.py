@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 from controlone_ha.conference.adoption.sdp import continued
 from controlone_ha.conference.adoption.side import Errand, Side, side_from_json
 from controlone_ha.sip.digest import challenge_of, credentials
-from controlone_ha.sip.layer import Client, Server
+from controlone_ha.sip.events import Client, Server
 from controlone_ha.sip.message import Request, Response, build_response
 from controlone_ha.sip.session_timer import SMALLEST
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from controlone_ha.sip.dialog import Dialog, dialog_from_json
+from controlone_ha.sip.events import Client, Server
 from controlone_ha.sip.fields import parse_address
-from controlone_ha.sip.layer import Client, Server
 from controlone_ha.sip.message import Request
 from controlone_ha.sip.session_timer import SessionTimer, session_timer_from_json
 

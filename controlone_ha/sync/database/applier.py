@@ -27,8 +27,9 @@ from controlone_ha.sync.database import writes
 from controlone_ha.sync.database.conflicts import conflict_documents
 from controlone_ha.sync.database.documents import RAW, identity_of, key_of
 from controlone_ha.sync.database.judge import Verdict, judge
+from controlone_ha.sync.database.lane import Lane
 from controlone_ha.sync.database.namespaces import CONFLICTS
-from controlone_ha.sync.database.store import JOURNALED, Lane, Store
+from controlone_ha.sync.database.store import JOURNALED, Store
 from controlone_ha.sync.database.versions import Row, content_hash, local_write, removed
 
 if TYPE_CHECKING:

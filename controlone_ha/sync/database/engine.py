@@ -24,13 +24,14 @@ from controlone_ha.sync.database import disk
 from controlone_ha.sync.database.clients import find_trouble, open_client
 from controlone_ha.sync.database.feed import HistoryLost
 from controlone_ha.sync.database.indexes import Indexes
+from controlone_ha.sync.database.lane import Lane
 from controlone_ha.sync.database.namespaces import BULK, CONFLICTS, LANES, Namespaces
 from controlone_ha.sync.database.peer import PeerReader
 from controlone_ha.sync.database.scan import Bracket, scan
 from controlone_ha.sync.database.settings import Settings
 from controlone_ha.sync.database.setup import SetupError, make_right
 from controlone_ha.sync.database.stamper import Stamper
-from controlone_ha.sync.database.store import Lane, RunEnded, Store
+from controlone_ha.sync.database.store import RunEnded, Store
 from controlone_ha.sync.database.structure import Structure
 from controlone_ha.sync.database.upkeep import expire_tombstones, lapse_readers
 

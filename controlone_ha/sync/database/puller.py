@@ -27,8 +27,9 @@ from pymongo.read_concern import ReadConcern
 from controlone_ha.sync.database.applier import Applier, Counts
 from controlone_ha.sync.database.documents import RAW, identity_of, key_of, row_from
 from controlone_ha.sync.database.feed import Feed
+from controlone_ha.sync.database.lane import Lane
 from controlone_ha.sync.database.namespaces import CONFLICTS, OWN
-from controlone_ha.sync.database.store import Lane, Store, unfitness
+from controlone_ha.sync.database.store import Store, unfitness
 from controlone_ha.sync.database.versions import Row, milliseconds_of
 
 if TYPE_CHECKING:

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from bson.raw_bson import RawBSONDocument
 
 from controlone_ha.sync.database.documents import RAW, birth_of, identity_of, key_of, row_from
-from controlone_ha.sync.database.store import Lane, Store
+from controlone_ha.sync.database.lane import Lane
+from controlone_ha.sync.database.store import Store
 from controlone_ha.sync.database.versions import Row, content_hash, local_write
 
 BATCH = 1000

@@ -40,15 +40,11 @@ from controlone_ha.sync.database.documents import (
     write_event,
 )
 from controlone_ha.sync.database.feed import Feed
+from controlone_ha.sync.database.lane import INLINE_ROWS, Lane
 from controlone_ha.sync.database.namespaces import BULK, CONFLICTS
-from controlone_ha.sync.database.store import INLINE_ROWS, UNJOURNALED, Lane, Store
+from controlone_ha.sync.database.store import UNJOURNALED, Store
 from controlone_ha.sync.database.structure import Structure
-from controlone_ha.sync.database.versions import (
-    Row,
-    content_hash,
-    is_stamped_already,
-    local_write,
-)
+from controlone_ha.sync.database.versions import Row, content_hash, is_stamped_already, local_write
 
 log = logging.getLogger("database.stamper")
 
