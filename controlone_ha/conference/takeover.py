@@ -51,7 +51,9 @@ COMFORT_AFTER = 0.5
 """Seconds after which the first party hears that the others are on their way (a ringing tone)."""
 
 QUIET = 2.0
-"""Seconds after which a call counts no more to those that are being taken at the same time."""
+"""Seconds after which a call counts no more to those that are being taken at the same time; where
+locks take long, as the engine has much to do, ``QUIET_TIMES`` as long as they do."""
+QUIET_TIMES = 8
 
 LEFT_ALONE = 2.0
 """Seconds after which the parties of a call that is over are told so, if nobody has taken them: who
@@ -69,6 +71,8 @@ class Takeovers:
         self._controller = controller
         self._running: set[str] = set()
         self._slots = asyncio.Semaphore(IN_FLIGHT)
+        self._usual = 0.0
+        """Seconds that a lock takes to answer, of the last ones."""
         self._attempts = Attempts(controller)
 
     def take(self, calls: Iterable[Call], ground: str, *, asks_parties: bool) -> list[str]:
@@ -116,7 +120,7 @@ class Takeovers:
         """One of those that are being taken: a call whose parties say nothing gives it back."""
         await self._slots.acquire()
         loop = asyncio.get_running_loop()
-        timer = loop.call_later(QUIET, self._slots.release)
+        timer = loop.call_later(max(QUIET, QUIET_TIMES * self._usual), self._slots.release)
         try:
             yield
         finally:
@@ -158,6 +162,7 @@ class Takeovers:
                 else:
                     self._tell(plan, ground, taken.results, is_up=False)
                 return
+            self._usual += (lock.seconds - self._usual) / 8
             controller.lost.pop(old.id, None)
             controller.calls[old.id] = live
             if plan.lock.hold != "local":
