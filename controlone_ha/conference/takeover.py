@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -27,6 +27,7 @@ from controlone_ha.conference.engine import (
     EngineError,
 )
 from controlone_ha.conference.live_call import LiveCall
+from controlone_ha.conference.slots import Slots
 from controlone_ha.core.calls import Call, CallState, Leg
 from controlone_ha.core.takeover import (
     AGAIN,
@@ -50,11 +51,6 @@ if TYPE_CHECKING:
 COMFORT_AFTER = 0.5
 """Seconds after which the first party hears that the others are on their way (a ringing tone)."""
 
-QUIET = 2.0
-"""Seconds after which a call counts no more to those that are being taken at the same time; where
-locks take long, as the engine has much to do, ``QUIET_TIMES`` as long as they do."""
-QUIET_TIMES = 8
-
 LEFT_ALONE = 2.0
 """Seconds after which the parties of a call that is over are told so, if nobody has taken them: who
 was quicker has them by then."""
@@ -70,9 +66,7 @@ class Takeovers:
     def __init__(self, controller: Controller) -> None:
         self._controller = controller
         self._running: set[str] = set()
-        self._slots = asyncio.Semaphore(IN_FLIGHT)
-        self._usual = 0.0
-        """Seconds that a lock takes to answer, of the last ones."""
+        self._slots = Slots(IN_FLIGHT)
         self._attempts = Attempts(controller)
 
     def take(self, calls: Iterable[Call], ground: str, *, asks_parties: bool) -> list[str]:
@@ -110,23 +104,10 @@ class Takeovers:
 
     async def _take(self, plan: Plan, ground: str, asks_parties: bool) -> None:
         try:
-            async with self._slot():
+            async with self._slots.one():
                 await self._take_call(plan, ground, asks_parties)
         finally:
             self._running.discard(plan.call.id)
-
-    @contextlib.asynccontextmanager
-    async def _slot(self) -> AsyncIterator[None]:
-        """One of those that are being taken: a call whose parties say nothing gives it back."""
-        await self._slots.acquire()
-        loop = asyncio.get_running_loop()
-        timer = loop.call_later(max(QUIET, QUIET_TIMES * self._usual), self._slots.release)
-        try:
-            yield
-        finally:
-            if loop.time() < timer.when():
-                timer.cancel()
-                self._slots.release()
 
     async def _take_call(self, plan: Plan, ground: str, asks_parties: bool) -> None:
         controller, old = self._controller, plan.call
@@ -162,7 +143,7 @@ class Takeovers:
                 else:
                     self._tell(plan, ground, taken.results, is_up=False)
                 return
-            self._usual += (lock.seconds - self._usual) / 8
+            self._slots.note(lock.seconds)
             controller.lost.pop(old.id, None)
             controller.calls[old.id] = live
             if plan.lock.hold != "local":
