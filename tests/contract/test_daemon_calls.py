@@ -107,7 +107,7 @@ class Pair:
     async def __aenter__(self) -> Pair:
         await self.controller.start()
         self.task = asyncio.create_task(self.own.run())
-        await until(lambda: self.own.has_controller)
+        await until(lambda: self.own.has_controller and self.controller.followers.can_protect)
         return self
 
     async def __aexit__(self, *_: object) -> None:
