@@ -201,7 +201,7 @@ class Phone(asyncio.DatagramProtocol):
         ours, theirs = tag_of(header(text, "To")), tag_of(header(text, "From"))
         if (ours, theirs) != (tag_of(dialog.local), tag_of(dialog.remote)):
             return 481
-        if dialog.state == "ended":
+        if dialog.is_over:  # a call that was refused or cancelled has left no dialog either
             return 481
         number = int(header(text, "CSeq").split()[0])
         is_again = header(text, "Via") == header(dialog.request, "Via")
