@@ -12,8 +12,10 @@ import contextlib
 from collections.abc import AsyncIterator
 
 QUIET = 2.0
-"""Seconds after which a call counts no more, or ``QUIET_TIMES`` the usual, if that is longer."""
+"""Seconds after which a call counts no more, or ``QUIET_TIMES`` the usual, if that is longer, but
+``QUIET_MAX`` at most."""
 QUIET_TIMES = 8
+QUIET_MAX = 4.0
 MEMORY = 8
 """Of so many last calls the usual is a mean, about."""
 
@@ -34,7 +36,8 @@ class Slots:
         """Wait for a place, and keep it for the block or until the call has been quiet for long."""
         await self._free.acquire()
         loop = asyncio.get_running_loop()
-        timer = loop.call_later(max(QUIET, QUIET_TIMES * self._usual), self._free.release)
+        quiet = max(QUIET, min(QUIET_MAX, QUIET_TIMES * self._usual))
+        timer = loop.call_later(quiet, self._free.release)
         try:
             yield
         finally:

@@ -27,7 +27,7 @@ from controlone_ha.core.calls import Call, CallState, Leg, LegState
 
 REPLACE_TIMEOUT = 4.0
 """Seconds that the lock has to answer an INVITE with Replaces: three retransmissions."""
-PATIENCE = 8.0
+PATIENCE = 8.5
 """The same for the others, whom the lock's party waits for: four. To give up and ask once more is
 not faster than the retransmissions, and would lose a party that answers what was given up."""
 RING_TIMEOUT = 1.5
